@@ -204,7 +204,7 @@ def relations(cost: Tensor, norm_weight: float) -> Tensor:
     index = torch.arange(1, cost.shape[1] + 1, device=cost.device)
     first, second = ordered.cumsum(1), ordered.square().cumsum(1)
     below = (index * ordered.square() - 2 * ordered * first + second < norm_weight**2).sum(1, keepdim=True)
-    below = below.clamp(min=1)  # 0 only where all costs are NaN, as the result then is
+    below = below.clamp(min=1)  # 0 only if all costs are NaN; so is the result then
     total, squares = first.gather(1, below - 1), second.gather(1, below - 1)
     level = (total + (total.square() - below * (squares - norm_weight**2)).clamp(min=0).sqrt()) / below
     excess = (level - (cost.double() - cost.double().amin(1, keepdim=True))).clamp(min=0)

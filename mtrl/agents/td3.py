@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -33,7 +34,12 @@ class Config(OffPolicyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         noise = self.exploration_noise
-        check(min(noise, default=-1.0) >= 0, "agent.exploration_noise", "a list of values of 0 or more", noise)
+        check(
+            bool(noise) and all(0 <= value < math.inf for value in noise),
+            "agent.exploration_noise",
+            "a list of values of 0 or more",
+            noise,
+        )
 
 
 class ActorBatch(NamedTuple):

@@ -24,12 +24,13 @@ def connected(what: str, address: str, option: str) -> Iterator[Any]:
 
     Args:
         what: what needs Ray, for error messages.
-        address: `host:port`, or `auto` for the cluster that this machine is part of. If empty, the environment variable
-            RAY_ADDRESS is used. Without that, a new cluster of only this machine is started, and ends with the block.
+        address: `host:port`, or `auto` for the cluster that RAY_ADDRESS names, or else that this machine is part of. If
+            empty, the environment variable RAY_ADDRESS is used. Without that, a new cluster of only this machine is
+            started, and ends with the block.
         option: the option that gave the address, for error messages.
 
     Raises:
-        UserError: Ray is not installed, or there is no running cluster at the address.
+        UserError: Ray is not installed, there is no running cluster at the address, or a new one cannot be started.
     """
     place = address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use over the network
@@ -47,7 +48,9 @@ def connected(what: str, address: str, option: str) -> Iterator[Any]:
         ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **alone)
     except Exception as error:  # ray.init may raise any error
         found = f"{place}: {' '.join(str(error).split())[:_LONGEST]}"
-        raise expected(f"Option `{option}`", "the address of a running Ray cluster", found) from error
+        what = f"Option `{option}`" if address else "Ray on this machine" if alone else "RAY_ADDRESS"
+        wanted = "able to start" if alone else "the address of a running Ray cluster"
+        raise expected(what, wanted, found) from error
     with contextlib.redirect_stdout(sys.stderr):
         try:
             yield ray

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import re
 import resource
 import sys
 from collections.abc import Iterator
@@ -117,7 +116,8 @@ def _left_in_groups() -> Iterator[int]:
         for folder in (group, *group.parents):
             with contextlib.suppress(OSError, ValueError):  # the group is not visible from inside, or has no limit
                 limit, usage = (int((folder / name).read_text()) for name in names)
-                cached = re.search(r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.M)
-                yield max(0, limit - usage + (int(cached[1]) if cached else 0))
+                facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                cached = facts.get("total_inactive_file", facts.get("inactive_file", "0"))  # of all groups inside, too
+                yield max(0, limit - usage + int(cached))
             if folder == root:
                 break

@@ -2,7 +2,8 @@
 
 A user chooses a method by its `kind`. A module that defines `Config` has one method; a module with a dictionary
 `CONFIGS` of such classes has several. Where the source does not state something literally (a class made by a function,
-a computed value), these functions raise `LookupError`, and the module has to be imported.
+a computed value), these functions raise `LookupError`, and the module has to be imported. Definitions inside `if` or
+`try` are not seen.
 """
 
 from __future__ import annotations
@@ -109,7 +110,10 @@ def _find(module: str) -> ModuleSpec | None:
 def _text(module: str) -> str:
     spec = _find(module)
     read = getattr(spec and spec.loader, "get_source", lambda _: None)
-    text = read(module)
+    try:
+        text = read(module)
+    except (ImportError, SyntaxError, UnicodeDecodeError) as error:
+        raise LookupError(f"source of {module}") from error
     if text is None:
         raise LookupError(f"source of {module}")
     return text

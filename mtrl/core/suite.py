@@ -41,7 +41,8 @@ class SuiteConfig(Options):
         """The same benchmark with only these tasks, in this order.
 
         Raises:
-            UserError: the benchmark always has all its tasks, or there is no such task.
+            UserError: the benchmark always has all its tasks, or there is no such task. For image and dense benchmarks,
+                it is raised when the suite is built.
         """
         raise expected(f"Benchmark {self.kind}", "one whose tasks can be chosen", "a fixed set of tasks")
 

@@ -154,8 +154,10 @@ class CacheWriter:
         self._keyframes: list[int] = []
 
     def __enter__(self) -> CacheWriter:
-        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / _FACTS).exists():
-            raise expected(f"Folder {self.path}", "new, or a cache, which is then replaced", "other files")
+        foreign = self.path.is_symlink() or (self.path.exists() and not self.path.is_dir())
+        foreign |= self.path.is_dir() and any(self.path.iterdir()) and not (self.path / _FACTS).exists()
+        if foreign:
+            raise expected(f"Folder {self.path}", "new, or a cache, which is then replaced", "something else")
         shutil.rmtree(self._aside, ignore_errors=True)
         self._new = [folder for folder in self._aside.parents if not folder.exists()]
         self._aside.mkdir(parents=True)
@@ -202,9 +204,17 @@ class CacheWriter:
             json.dump(facts, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
+        old = self.path.with_name(f".{self.path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
         if self.path.exists():
-            shutil.rmtree(self.path)
-        os.replace(self._aside, self.path)
+            os.replace(self.path, old)
+        try:
+            os.replace(self._aside, self.path)
+        except BaseException:
+            if old.exists():
+                os.replace(old, self.path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def task_facts(folder: Path, task: str) -> dict[str, Any] | None:

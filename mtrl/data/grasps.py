@@ -9,7 +9,7 @@ from torch import Tensor
 NOTHING, ANOTHER, WANTED = 0, 1, 2
 """The labels of an attempt: it lifted nothing, an object other than the wanted one, or the wanted object."""
 WINDOW = 0.16
-"""Metres along a side of a crop, on the table."""
+"""Metres along a side of a crop."""
 
 
 def crops(pictures: Tensor, commands: Tensor, projection: Tensor, height: float, size: int) -> Tensor:

@@ -101,7 +101,7 @@ class TaskImages(NamedTuple):
     counts: Tensor
     """(T,) int64: how many of each task's n columns are filled. The others have row 0 and label −1."""
     human: Tensor | None = None
-    """(T, n) int64: auxiliary labels given by people, in [ψ y, ψ (y + 1)) for label y and ψ subclasses of a class."""
+    """(T, n) int64: auxiliary labels given by people, ψ for each class: those of label y are in [ψ y, ψ (y + 1))."""
 
     def to(self, device: torch.device | str) -> TaskImages:
         return TaskImages(*(None if t is None else t.to(device) for t in self))  # type: ignore[arg-type]
@@ -147,8 +147,8 @@ class Epochs:
 
     In an epoch, each image of the largest task occurs once, in random order, except for those of an incomplete last
     batch; the images of smaller tasks repeat. If a batch is larger than every task, it repeats images of all. The
-    order, crops and flips of a batch depend only on the seed and the batch's number, so a run can continue exactly
-    from any batch.
+    order, crops and flips of a batch depend only on the seed, the batch's number and the kind of device, so a run can
+    continue exactly from any batch.
     """
 
     def __init__(self, data: ImageData, batch_size: int, seed: int) -> None:

@@ -147,8 +147,12 @@ def _read(folder: Path, sizes: tuple[int, int], most: int | None) -> DataSet:
     for episode in data.iterate_episodes(chosen):
         steps = len(episode.rewards)
         observations, actions = (np.reshape(a, (len(a), -1)) for a in (episode.observations, episode.actions))
-        if (observations.shape[1], actions.shape[1]) != sizes or len(observations) != steps + 1:
+        if (observations.shape[1], actions.shape[1]) != sizes:
             raise expected(f"The episodes of {folder}", f"of sizes {sizes}", (observations.shape, actions.shape))
+        lengths = len(observations), len(actions), steps, len(episode.terminations)
+        if lengths != (steps + 1, steps, steps, steps):
+            what = "of equally many actions, rewards and terminations, and of one observation more"
+            raise expected(f"The episodes of {folder}", what, f"{lengths} (observations first)")
         row = (observations[:-1], actions, episode.rewards, observations[1:], episode.terminations)
         for column, part in zip(columns, row, strict=True):
             column.append(np.asarray(part, np.float32))

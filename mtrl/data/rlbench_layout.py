@@ -45,7 +45,8 @@ def episodes(root: Path | str, task: str, variation: int | None = None) -> list[
     found = [path for path in found if path.parents[1].name != _MIXED or _content(path) not in apart]
     found = [path for path in found if variation is None or _variation(path) == variation]
     if not found:
-        raise expected(f"Folder {folder}", "one with demonstrations (variation<N>/episodes/episode<M>)", "none")
+        number = "<N>" if variation is None else variation
+        raise expected(f"Folder {folder}", f"one with demonstrations (variation{number}/episodes/episode<M>)", "none")
     return sorted(found, key=lambda path: [int(n) for n in re.findall(r"\d+", str(path.relative_to(folder)))])
 
 

@@ -59,8 +59,8 @@ def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
     """The execution, one of `CHOICES`, for a value `wanted` of `agent.execution`.
 
     auto stays auto on a GPU, and on a CPU with a C++ compiler and one of the `TESTED` versions of PyTorch, unless there
-    is a host-bound part. Updates are then captured (on a GPU) and, after `PATIENCE` updates, compiled if that works.
-    Otherwise auto becomes plain.
+    is a host-bound part. Elsewhere it becomes plain. Where it stays auto, updates are captured (on a GPU) and, after
+    `PATIENCE` updates, compiled if that works.
 
     Args:
         host_bound: the name of a part of the update that waits for the device or depends on the host, or None.
@@ -118,7 +118,8 @@ def build(
         return captured
     # A compiler may fail or be wrong: its update is used only if it matches the plain one from the current state.
     patience = PATIENCE[generator.device.type] if kind == "auto" else 0
-    return Auto(plain, [*([(0, captured)] if on_gpu else []), (patience, compiled)], done, snapshot)
+    stages = [*([(0, captured)] if on_gpu else []), (patience, compiled)]
+    return Auto(plain, stages, done, snapshot, strict=kind == "compiled")
 
 
 class Snapshot:
@@ -181,10 +182,19 @@ class Auto:
     """Runs updates op by op at first, and then by faster runners. One that fails is not used, and the log says why."""
 
     def __init__(
-        self, plain: Runner, stages: Sequence[tuple[int, Runner]], done: Callable[[], int], snapshot: Snapshot
+        self,
+        plain: Runner,
+        stages: Sequence[tuple[int, Runner]],
+        done: Callable[[], int],
+        snapshot: Snapshot,
+        strict: bool = False,
     ) -> None:
-        """stages: pairs (n, runner), where the runner is used after n updates, in increasing order of n."""
+        """stages: pairs (n, runner), where the runner is used after n updates, in increasing order of n.
+
+        strict: whether updates that can never be run in a faster way (a `UserError`) end the run.
+        """
         self._plain, self._stages, self._done, self._snapshot = plain, list(stages), done, snapshot
+        self._strict = strict
         self._runner = plain
         self.failed = False  # whether a faster runner could not be used
 
@@ -197,9 +207,9 @@ class Auto:
                 if not apart <= TOLERANCE:
                     raise RuntimeError(f"an update differs by {apart:.2g} of its length from the plain one")
                 self._runner = fast
-            except UserError:
-                raise
             except Exception as error:
+                if self._strict and isinstance(error, UserError):
+                    raise
                 self.failed = True
                 logger.warning("A faster way to run updates failed, so they continue as before: %s", error)
 

@@ -47,7 +47,8 @@ class _Drawing(TorchFunctionMode):
         if options.get("generator") is None:
             return func(*args, **options)
         if any(isinstance(value, Tensor) for value in (*args, *options.values())):
-            raise expected("Option `agent.execution`", "plain where random draws depend on data", func.__name__)
+            found = f"compiled updates in which {func.__name__} does so"
+            raise expected("Option `agent.execution`", "plain where random draws depend on data", found)
         with disable_proxy_modes_tracing():
             value = func(*args, **options)
         self.made.append((_Draw(func, args, options), value))
@@ -172,7 +173,7 @@ def _compile(graph: fx.GraphModule, inputs: list[Tensor]) -> Call:
 def _without_counters(pure: fx.GraphModule) -> list[int]:
     """Let the graph return the scalars that it would change, such as an optimiser's step count, after its results.
 
-    PyTorch 2.13's compiler may read the old value of such a scalar in one kernel before another kernel has changed it.
+    With PyTorch 2.13's compiler, a kernel that needs the new value of such a scalar may read it before it changes.
     Returns the indices of the inputs that hold these scalars.
     """
     graph, places, new = pure.graph, list[int](), list[fx.Node]()
@@ -239,7 +240,8 @@ def _adam(
 ) -> None:
     """Adam (Kingma & Ba 2015) as elementary operations, in place of PyTorch's fused kernel: the compiler fuses them."""
     if weight_decay or amsgrad or maximize or grad_scale is not None:
-        raise expected("Option `agent.execution`", "plain with this optimiser", "compiled")
+        found = "compiled updates with Adam's weight decay, amsgrad or maximize"
+        raise expected("Option `agent.execution`", "plain with this optimiser", found)
     for parameter, gradient, mean, square, step in zip(parameters, gradients, means, squares, steps, strict=True):
         mean.lerp_(gradient, 1 - beta1)
         square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)

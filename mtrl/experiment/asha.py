@@ -2,9 +2,9 @@
 
 This is the stopping variant of Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (ASHA): at the
 rungs, which are the steps r, rη, rη², ..., a trial is compared with all trials that have reached this step so far, and
-continues if it is among the best 1/η of them. Decisions depend only on the rows, so nothing else is stored. When the
-same sweep is started again, it judges each trial by all rows that exist by then, and continues those that are now among
-the best.
+continues if it is among the best 1/η of them. Unlike there, a running trial is judged again, at its last rung, whenever
+others reach this rung. Decisions depend only on the rows, so nothing else is stored. When the same sweep is started
+again, it judges each trial by all rows that exist by then, and continues those that are now among the best.
 """
 
 from __future__ import annotations

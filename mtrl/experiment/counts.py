@@ -19,7 +19,7 @@ def parameter_counts(benchmark: str, what: str | None = None, options: Sequence[
     parameters of all critics together. For an agent with one network, it has `parameters`, the sum of `shared` and
     `owned`.
 
-    what: None, networks, or the first of the options, which all architectures must have.
+    what: None, networks, or the first option. Every architecture must have all options.
 
     Raises:
         UserError: the networks of the benchmark cannot be compared, or `what` is something else.

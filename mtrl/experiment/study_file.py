@@ -84,8 +84,8 @@ class Study:
         """Check what would otherwise be noticed only after the runs."""
         kinds, file = (*PICTURES, "scores"), f"study {self.folder}"
         for label, seeds in self.seeds.items():
-            if len({*seeds}) < len(seeds):
-                raise expected(f"Seeds of {label} in {file}", "different from each other", seeds)
+            if not seeds or len({*seeds}) < len(seeds):
+                raise expected(f"Seeds of {label} in {file}", "one or more, different from each other", seeds)
             check_overrides(self.runs[label])
         for label in (label for label in self.controls if label not in self.runs):
             raise expected(f"Controls of {file}", f"among {', '.join(self.runs)}", label)

@@ -40,8 +40,8 @@ class SweepConfig(Options):
     option_group: ClassVar[str] = "ray"
 
     address: str = ""
-    """The cluster: host:port, or auto for the one that this machine is part of. If not given, the environment variable
-    RAY_ADDRESS is used; without that, only this machine."""
+    """The cluster: host:port, or auto for that of the environment variable RAY_ADDRESS, or else the one that this
+    machine is part of. If not given, RAY_ADDRESS is used; without that, only this machine."""
     cpus: int = option(1, "a positive integer")
     """The number of cores, and of threads, of each trial."""
     gpus: float = option(0.0, "0 or more")

@@ -13,6 +13,7 @@ from torch import fx
 
 from mtrl import cli
 from mtrl.agents.sac import SAC
+from mtrl.core.errors import UserError
 from mtrl.execution import runners, tracing
 from tests.support.learners import Experience, agent, distance, tensors
 
@@ -61,11 +62,14 @@ def _assert_it_stays_plain(notes: list[str]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(learner), strict=True))
 
 
+@pytest.mark.parametrize("error", [RuntimeError, UserError])
 def test_a_compilation_that_fails_leaves_auto_plain(
-    impatient: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: type[Exception], impatient: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Also for updates that can never be compiled."""
+
     def fail(*_: Any) -> None:
-        raise RuntimeError("no headers")
+        raise error("no headers")
 
     monkeypatch.setattr(tracing, "_compile", fail)
     _assert_it_stays_plain(impatient)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.legend import Legend
@@ -32,6 +33,13 @@ def image(panel: Axes) -> np.ndarray:
     (found,) = panel.findobj(AxesImage)
     assert isinstance(found, AxesImage)
     return np.ma.filled(np.ma.asarray(found.get_array(), float), np.nan)
+
+
+def mesh(panel: Axes) -> tuple[np.ndarray, np.ndarray]:
+    """The x of the edges of the columns that are drawn as colours, and the values, with a row for each task."""
+    (found,) = panel.findobj(QuadMesh)
+    assert isinstance(found, QuadMesh)
+    return np.asarray(found.get_coordinates())[0, :, 0], np.ma.asarray(found.get_array(), float).data
 
 
 def texts(panel: Axes) -> list[str]:

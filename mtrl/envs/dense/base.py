@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,8 @@ class DenseConfig(ChosenTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(bool(self.scales) and min(self.scales) >= 1, "benchmark.scales", "factors of 1 or more", self.scales)
+        sound = bool(self.scales) and all(1 <= scale < math.inf for scale in self.scales)
+        check(sound, "benchmark.scales", "factors of 1 or more", self.scales)
         fine = len(self.crop) in (0, 2) and min(self.crop, default=1) >= 1
         check(fine, "benchmark.crop", "a height and a width, or empty", self.crop)
 

@@ -32,8 +32,8 @@ class StylesConfig(TaskImageConfig):
     noise: float = option(0.3, "0 or more")
     """Standard deviation of the noise in the noisy style, as a share of the brightness of white."""
     shifted_classes: int = option(0, "in 0..9")
-    """The number of classes of which each task has fewer training images. The first task has fewer of 0, 1, ..., the
-    second of the classes that follow, and so on."""
+    """The number of classes of which each task has fewer training images: the first task of 0, 1, ..., the second of
+    those that follow, and so on; 0 follows 9."""
     shifted_share: float = option(0.9, "in [0, 1]")
     """Share of these classes' training images that is dropped, at random."""
 

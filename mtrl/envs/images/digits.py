@@ -1,4 +1,4 @@
-"""Digits from scikit-learn (no download), MNIST and SVHN: as one task, as several domains, or two on one image."""
+"""Digits from scikit-learn (no download), MNIST and SVHN: as one task, as even and odd ones, or two on one image."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         return self._film.image(self._episode.world, AUDIENCE).rgb
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state for `copy` and `pickle`, without graphics contexts. A copy opens its own."""
+        """The state for `deepcopy` and `pickle`, without graphics contexts. A copy opens its own."""
         return {**vars(self), "_renderer": None, "_film": None}
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from mtrl.data.demos import rotation_matrix
 
 LEAN = np.deg2rad(8.0)
 """Radians by which a gripper that points down leans back. If it pointed straight down, w would be 0 at every yaw, and
-noise would decide the quaternion's sign. RLBench's arm leans by 14° at the start of an episode."""
+noise would decide the sign that makes w ≥ 0. RLBench's arm leans by 14° at the start of an episode."""
 
 
 class Pose(NamedTuple):

@@ -102,6 +102,9 @@ class Arguments:
         for side in ("width", "height"):
             if (found := getattr(self, side)) is not None and not 1 <= found <= _LARGEST:
                 raise expected(f"Argument `{side}`", f"1 to {_LARGEST} pixels", found)
+        for name in ("num_envs", "threads"):
+            if (found := getattr(self, name)) is not None and found < 1:
+                raise expected(f"Argument `{name}`", "1 or more", found)
         modes = tuple(mode.value for mode in AutoresetMode)
         if not isinstance(self.autoreset_mode, AutoresetMode):
             _check_choice("autoreset_mode", self.autoreset_mode, modes)

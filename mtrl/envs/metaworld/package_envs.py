@@ -131,7 +131,7 @@ class _Copy:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a saved state. First, `reset` makes the attributes that are views of the simulator's memory."""
+        """Restore a saved state, after a `reset`, which sets what is not saved: views of the simulator's memory."""
         self.rng.bit_generator.state = state["rng"]
         self.goal, self.played, self.parked, self.last = state["episode"]
         self.env.set_task(self.goals[self.goal])

@@ -117,7 +117,7 @@ def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
 def is_touching(data: Any, geom: int, left_pad: int, right_pad: int) -> bool:
     """Whether both finger pads press on ``geom``, according to the forces of the last ``mj_forward``.
 
-    A contact without a constraint has the address −1. As in Meta-World, such a contact counts the last constraint's
+    A contact without a constraint has the address −1. As in Meta-World, such a contact is given the last constraint's
     force.
     """
     if not data.ncon:

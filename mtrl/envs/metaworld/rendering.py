@@ -60,9 +60,13 @@ class Renderer:
         quality.offsamples, quality.shadowsize = 0, 0
         screen.offwidth, screen.offheight = max(screen.offwidth, width), max(screen.offheight, height)
         self._graphics = OffscreenContext(width, height)
-        with self._graphics:
-            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
-            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        try:
+            with self._graphics:
+                self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+                mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        except BaseException:
+            self._graphics.free()
+            raise
 
     def __enter__(self) -> Renderer:
         return self
@@ -120,29 +124,31 @@ class EnginePictures:
         self._everyone = np.ones(self.pictures.shape[:2], np.bool_)
         # A graphics context can be used in only one thread.
         self._threads = [ThreadPoolExecutor(1, "mtrl-pictures") for _ in range(envs.threads)]
-        self._painters: list[_Painter] = []
         shares = np.array_split(np.argwhere(self._everyone), envs.threads)
         parts = zip(self._threads, shares, strict=True)
         making = [thread.submit(_Painter, envs, part.tolist(), self.pictures, cameras) for thread, part in parts]
-        try:
-            self._painters += [part.result() for part in making]
-        except BaseException:
+        errors = [part.exception() for part in making]  # waits for all of them
+        self._painters = [None if error else part.result() for part, error in zip(making, errors, strict=True)]
+        if error := next(filter(None, errors), None):
             self.close()
-            raise
+            raise error
 
     def draw(self, which: BoolArray | None = None) -> NDArray[np.uint8]:
         """Draw the copies marked in `which` (T, N), or all. Returns `pictures`."""
         chosen = self._everyone if which is None else which
         drawing = [
-            thread.submit(painter.draw, chosen) for thread, painter in zip(self._threads, self._painters, strict=True)
+            thread.submit(painter.draw, chosen)
+            for thread, painter in zip(self._threads, self._painters, strict=True)
+            if painter is not None
         ]
         for part in drawing:
             part.result()
         return self.pictures
 
     def close(self) -> None:
-        for thread, painter in zip(self._threads, self._painters, strict=False):
-            thread.submit(painter.close).result()
+        for thread, painter in zip(self._threads, self._painters, strict=True):
+            if painter is not None:
+                thread.submit(painter.close).result()
         for thread in self._threads:
             thread.shutdown()
 
@@ -156,9 +162,13 @@ class _Painter:
         self._envs, self._copies, self._pictures = envs, copies, pictures
         height, width = pictures.shape[-3:-1]
         self._scenes: dict[int, tuple[Any, Any, Renderer]] = {}
-        for task in dict.fromkeys(task for task, _ in copies):
-            model = whole_model(envs.tasks[task])
-            self._scenes[task] = (model, mujoco.MjData(model), Renderer(model, width, height, cameras))
+        try:
+            for task in dict.fromkeys(task for task, _ in copies):
+                model = whole_model(envs.tasks[task])
+                self._scenes[task] = (model, mujoco.MjData(model), Renderer(model, width, height, cameras))
+        except BaseException:
+            self.close()
+            raise
         self._state = np.empty(max((mujoco.mj_stateSize(m, _STATE) for m, *_ in self._scenes.values()), default=0))
 
     def draw(self, which: BoolArray) -> None:

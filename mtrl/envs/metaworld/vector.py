@@ -7,6 +7,7 @@ for ML10, ML25, ML45 and custom-ml-envs. ``gymnasium.make("mtrl/MT1-v3", task=..
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +39,7 @@ class MetaWorldVectorEnv(VectorEnv):
     With `autoreset_mode` at its default, ``AutoresetMode.SAME_STEP``, an ended episode restarts in the same step.
     ``info["final_obs"]`` and ``info["final_info"]`` then describe its end, with the episode's statistics in
     ``info["final_info"]["episode"]``: return r, length l and seconds t. ``info`` has Meta-World's own entries, such as
-    success, for every sub-environment except those that this step restarts (``AutoresetMode.NEXT_STEP``). Its entry
+    success, for every sub-environment, except in ``AutoresetMode.NEXT_STEP`` those that only restart. Its entry
     ``faults`` counts how often each sub-environment has failed since its last reset (with ``NEXT_STEP``, since its last
     restart). An object made by `copy` or `pickle` continues bit for bit.
 
@@ -87,7 +88,7 @@ class MetaWorldVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Restart episodes. Returns observations (num_envs, O), or in the form that `observation` says.
+        """Restart episodes. Returns observations (num_envs, O), or what the argument `observation` asks for.
 
         Args:
             seed: decides the new episodes' goals and all later ones. It is one number, or a list with one for each
@@ -106,8 +107,8 @@ class MetaWorldVectorEnv(VectorEnv):
         if not self._started:
             self.envs.reset(int(seed) if isinstance(seed, int | np.integer) else None)
             self._started = True
-            single = seed is None or isinstance(seed, int | np.integer)
-            observation = self.envs.observation if single else self._restart(seed, which)
+            given = np.zeros_like(which) if seed is None or isinstance(seed, int | np.integer) else _given(seed)
+            observation = self._restart(seed, given) if given.any() else self.envs.observation
         else:
             observation = self._restart(seed, which)
         self._begin(which)
@@ -127,7 +128,7 @@ class MetaWorldVectorEnv(VectorEnv):
         if seed is not None:
             seeds = [one if chosen else None for one, chosen in zip(seed, which, strict=True)]
             self.envs.seed(seeds)
-            reseeded[:] = [one is not None for one in seeds]
+            reseeded[:] = _given(seeds)
         shape = len(self.tasks), -1
         return self.envs.restart(which.reshape(shape), new_goals=reseeded.reshape(shape))
 
@@ -240,7 +241,7 @@ class MetaWorldVectorEnv(VectorEnv):
         toggle_sample_tasks_on_reset and sample_tasks, which returns pairs of an observation and {}.
         """
         if name.startswith("toggle_"):
-            self.set_attr(name.removeprefix("toggle_"), *args, **kwargs)
+            self.set_attr(name.removeprefix("toggle_"), *args, *kwargs.values())
             return (None,) * self.num_envs
         if name == "sample_tasks":
             if not self._started:
@@ -270,7 +271,7 @@ class MetaWorldVectorEnv(VectorEnv):
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = ("single_observation_space", "single_action_space", "observation_space", "action_space")
-        kept = {name: getattr(self, name) for name in (*names, "_np_random", "_np_random_seed", "spec")}
+        kept = {name: copy.deepcopy(getattr(self, name)) for name in (*names, "_np_random", "_np_random_seed", "spec")}
         toggles = {name: self.get_attr(name)[0] for name in _TOGGLES}
         return _copied, (self._made_by, self.state_dict() if self._started else None, kept, toggles)
 
@@ -278,6 +279,10 @@ class MetaWorldVectorEnv(VectorEnv):
         if "_observe" in vars(self):  # missing if the arguments were refused
             self._observe.close()
             self.envs.close()
+
+
+def _given(seeds: Sequence[int | None]) -> NDArray[np.bool_]:
+    return np.array([seed is not None for seed in seeds])
 
 
 def _copied(

@@ -21,7 +21,7 @@ _PATIENCE = 1.0
 _LONGEST_END = 60.0
 """The most seconds for which `close` waits for a thread to end."""
 _SHARES = 2
-"""A chunk of `shares` takes at most 1 / _SHARES of the copies that are left per thread, but at least one copy."""
+"""A chunk of `shares` has at most (copies left) / (_SHARES * threads) copies, but at least one."""
 
 
 class Workers:

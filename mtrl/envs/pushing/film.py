@@ -33,6 +33,8 @@ def rollout_video(
 ) -> list[bool]:
     """Write an mp4 of one episode of each goal (n, 4). Returns, for each, whether the puck was in place at some step.
 
+    The last step, after which the environments restart, is not played.
+
     Args:
         policy: maps observations (n, 1, 22) and the goals' `TaskSubset` to actions (n, 1, 4).
         suite: makes the environments (`make_goal_envs`).

@@ -24,10 +24,9 @@ LOW = np.array([*PUCK_LOW, *PLACE_LOW])
 HIGH = np.array([*PUCK_HIGH, *PLACE_HIGH])
 GOAL_SIZE = len(LOW)
 RANGES = (
-    f"puck xy in {list(PUCK_LOW)}..{list(PUCK_HIGH)} and place xy in {list(PLACE_LOW)}..{list(PLACE_HIGH)} (metres)"
+    f"x in {PUCK_LOW[0]}..{PUCK_HIGH[0]}, y of the puck in {PUCK_LOW[1]}..{PUCK_HIGH[1]}, y of its place in "
+    f"{PLACE_LOW[1]}..{PLACE_HIGH[1]} (metres)"
 )
-_CLOSEST = 0.15
-"""Metres: the least distance between start and place. Below it, Meta-World's reset would never end."""
 _TABLE_HEIGHT = 0.02
 
 Goals = NDArray[np.float64]
@@ -76,9 +75,6 @@ def as_tasks(goals: Goals) -> list[Task]:
     """Goals (n, 4) as Meta-World's own tasks."""
     found = []
     for puck_x, puck_y, x, y in goals:
-        apart = np.hypot(x - puck_x, y - puck_y)
-        # Only rounding can bring them nearer: when the puck is at its range's upper edge and the place at its lower.
-        y = y if apart >= _CLOSEST else np.nextafter(y + _CLOSEST - apart, 1.0)
         vector = np.array([puck_x, puck_y, _TABLE_HEIGHT, x, y, _TABLE_HEIGHT])
         data = {"rand_vec": vector, "env_cls": ALL_V3_ENVIRONMENTS[TASK], "partially_observable": False}
         found.append(metaworld._encode_task(TASK, data))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, option
+from mtrl.core.config import check, option, runtime_option
 from mtrl.core.specs import GoalSpec, Spec
 from mtrl.core.subset import SomeTasks
 from mtrl.core.suite import Suite, SuiteConfig
@@ -54,7 +54,7 @@ class Config(SuiteConfig):
     distance (−metres) and sparse (−1 or 0) depend only on the positions of the puck and its place."""
     horizon: int = option(150, f"in 1..{MAX_HORIZON}")
     """Steps of an episode. Meta-World's scripted policy needs about 90."""
-    threads: int = option(0, "0 or more")
+    threads: int = runtime_option(0, "0 or more")
     """Threads that step the environments; 0 for one per core."""
 
     def __post_init__(self) -> None:

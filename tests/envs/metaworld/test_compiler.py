@@ -244,3 +244,73 @@ def test_a_name_has_one_type() -> None:
     state = Object("State", {"a": DOUBLE})
     with pytest.raises(Untranslatable, match="`a` of State"):
         state.declare("a", Tuple((DOUBLE,)))
+
+
+SCALE = 1.0
+
+
+def _enclosing(SCALE: float) -> Callable[[float, float], Any]:
+    def scaled(a: float, b: float) -> Any:
+        return SCALE * a, b
+
+    return scaled
+
+
+def _endless(a: float, b: float) -> Any:
+    return (a, b) if a < 1.0 else _endless(a - 1.0, b)
+
+
+def _operand(a: float, b: float) -> Any:
+    return 3.0 * (a < b and 2.0), b
+
+
+def _retyped(a: float, b: float) -> Any:
+    x = a
+    y = x + 0.0
+    x = None
+    x = a > b
+    return y, float(x)
+
+
+@pytest.mark.parametrize("function", [_enclosing(2.0), _endless, _operand, _retyped])
+def test_what_c_would_compute_differently_is_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(Untranslatable):
+        Program().call(function, [Value(DOUBLE, "a"), Value(DOUBLE, "b")], {})
+
+
+def _chosen(rule: Any, a: float) -> float:
+    return min(rule[1], a) if rule[0] == "min" else max(rule[1], a)
+
+
+def _defaulted(a: float, pair: Any = (1.0, 2.0)) -> float:
+    return a * pair[0] + pair[1]
+
+
+def _tuples(a: float, b: float) -> Any:
+    both = max(a < b, b < 0.0)
+    return _chosen(("min", 1.0), a) + _chosen(("max", 2.0), a), _defaulted(b), float(both), float(max(2, 3)) + a
+
+
+@compiler
+def test_tuples_that_look_alike_are_told_apart() -> None:
+    run = _in_c(_tuples, 4)
+    for a, b in ((0.5, -1.0), (3.0, 4.0), (-2.0, 0.5)):
+        assert run(a, b) == list(_tuples(a, b))
+
+
+def _swap(s: Any) -> float:
+    s.x, s.y = s.y, s.x
+    s.x, a = s.y + 1.0, s.x
+    return s.y + 10.0 * a + 100.0 * s.x
+
+
+@compiler
+def test_attributes_are_swapped_as_in_python() -> None:
+    state = Object("State", {"x": DOUBLE, "y": DOUBLE})
+    program = Program(state)
+    call = program.call(_swap, [Value(state, "s")], {})
+    body = f"State state = {{3.0, 5.0}}, *s = &state; return {call.code};"
+    run = compiled(f"{program.source()}\ndouble run(void) {{ {body} }}", *FLAGS).run
+    run.argtypes, run.restype = [], ctypes.c_double
+    plain = type("State", (), {"x": 3.0, "y": 5.0})()
+    assert run() == _swap(plain)

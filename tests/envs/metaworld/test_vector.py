@@ -76,6 +76,30 @@ def test_a_mask_restarts_those_and_no_others() -> None:
     envs.close()
 
 
+def test_no_seed_for_any_copy_is_no_seed() -> None:
+    """Also in the first reset, and for the copies without one where others have one."""
+    one, other, third = (custom(num_envs=6) for _ in range(3))
+    first, _ = one.reset()
+    assert np.array_equal(first, other.reset(seed=[None] * 6)[0])
+    mixed, _ = third.reset(seed=[7, *[None] * 5])
+    assert np.array_equal(first[1:], mixed[1:]) and not np.array_equal(first[0], mixed[0])
+    for envs in (one, other, third):
+        envs.close()
+
+
+def test_a_shallow_copy_shares_no_random_numbers() -> None:
+    """And Meta-World's switches take their argument by its name."""
+    envs = custom(num_envs=3)
+    envs.reset(seed=1)
+    twin = copy.copy(envs)
+    assert twin.action_space is not envs.action_space
+    assert np.array_equal(envs.action_space.sample(), twin.action_space.sample())
+    envs.call("toggle_terminate_on_success", on=True)
+    assert envs.get_attr("terminate_on_success") == (True,) * 3
+    envs.close()
+    twin.close()
+
+
 def test_each_copy_may_have_a_seed_of_its_own() -> None:
     envs = custom(num_envs=6)
     first, _ = envs.reset(seed=[1, 2, 3, 4, 5, 6])
@@ -130,6 +154,8 @@ def test_episodes_restart_when_the_mode_says(mode: str) -> None:
             "The number of copies of a task should be at most the number of goals (1)",
         ),
         ("MT10", {"num_envs": 11}, "`num_envs` should be a multiple of 10"),
+        ("MT10", {"num_envs": 0}, "`num_envs` should be 1 or more"),
+        ("MT10", {"threads": -1}, "`threads` should be 1 or more"),
         ("MT10", {"task": "reach-v3"}, "`task` should be left out"),
         ("MT10", {"autoreset_mode": "never"}, "`autoreset_mode` should be one of NextStep, SameStep, Disabled"),
         ("MT10", {"render_mode": "human"}, "`render_mode` should be one of rgb_array"),

@@ -119,7 +119,7 @@ def test_a_new_goal_has_its_own_code_and_the_nearest_ones_index() -> None:
     goals = suite.subset_of(suite.held_out)
     assert (goals.code - suite.spec.goals[goals.task]).abs().max() < 1
     assert not torch.isin(goals.code, suite.spec.goals).any()
-    with pytest.raises(UserError, match=r"place xy in \[-0.2, 0.85\]..\[0.2, 0.95\]"):
+    with pytest.raises(UserError, match=r"y of its place in 0\.85\.\.0\.95"):
         suite.make_goal_envs([[0.0, 0.65, 0.0, 1.0]])
 
 

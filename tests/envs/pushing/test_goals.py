@@ -50,7 +50,7 @@ def test_seeds_give_the_same_goals_and_those_held_out_are_others() -> None:
 )
 def test_bad_goals_are_refused_with_the_range(goals: Any) -> None:
     with pytest.raises(
-        UserError, match=r"puck xy in \[-0.2, 0.6\]..\[0.2, 0.7\] and place xy in \[-0.2, 0.85\]"
+        UserError, match=r"x in -0\.2\.\.0\.2, y of the puck in 0\.6\.\.0\.7, y of its place in 0\.85"
     ) as found:
         check_goals(goals)
     assert "\n" not in str(found.value)

@@ -60,7 +60,7 @@ def test_the_plain_form_ends_in_the_goal() -> None:
 @pytest.mark.parametrize("goal", [[0.1, 0.65, -0.1, 0.8], [0.1, 0.65], 3.0])
 def test_bad_goals_are_refused(goal: Any) -> None:
     env = gymnasium.make("mtrl/GoalPush-v0")
-    with pytest.raises(UserError, match=r"puck xy in .*place xy in"):
+    with pytest.raises(UserError, match=r"y of the puck in .*y of its place in"):
         env.reset(options={"goal": goal})
 
 

@@ -19,7 +19,7 @@ def _ball(name: str, colour: str) -> str:
 
 
 class ReachTarget(Task):
-    """Reach with the fingertips into the red one of three balls in the air."""
+    """Reach with the point between the fingertips into the red one of three balls in the air."""
 
     name = "reach_target"
     sentence = "reach the red target"

@@ -181,7 +181,9 @@ class Expressions:
         for value in map(self.condition, node.values):
             if not isinstance(value.type, Static):
                 codes.append(value.code)
-            elif bool(value.type.value) != keeps:
+            elif not isinstance(value.type.value, bool):
+                raise Untranslatable("`and` and `or` take only truth values, since Python returns one of the operands")
+            elif value.type.value != keeps:
                 # The other values have no side effects, so they need no evaluation.
                 return static(not keeps)
         return Value(BOOL, f"({sign.join(codes)})") if codes else static(keeps)
@@ -239,7 +241,10 @@ class Expressions:
         if not all(map(is_number, given)):
             raise Untranslatable(f"a call of `{function}` with {[value.type for value in given]}")
         if function in (min, max) and len(given) == 2:
-            kind = common(*given)
+            known = [value.type.value for value in given if isinstance(value.type, Static)]
+            if len(known) == 2:
+                return static(function(*known))
+            kind = DOUBLE if common(*given) == BOOL else common(*given)
             code = f"{'least' if function is min else 'most'}_{kind.name}" if isinstance(kind, Number) else ""
             return Value(kind, f"{code}({_number(given[0], kind)}, {_number(given[1], kind)})")
         if len(given) != 1:

@@ -46,7 +46,8 @@ class Program:
     def __init__(self, *objects: Object) -> None:
         self._objects = objects
         self._functions: list[str] = []
-        self._done: dict[Any, Value] = {}
+        self._done: dict[Any, tuple[Value, Any]] = {}
+        self._open: list[Any] = []
         self._tuples: dict[str, Tuple] = {}
 
     def call(self, function: Callable[..., Any], given: list[Value], named: dict[str, Value]) -> Value:
@@ -60,9 +61,14 @@ class Program:
         arguments = {name: self._argument(value) for name, value in bound.arguments.items()}
         types = [value.type.key if isinstance(value.type, Static) else value.type for value in arguments.values()]
         key = (function, *types)
+        if key in self._open:
+            raise Untranslatable(f"{function.__qualname__} calls itself")
         if key not in self._done:
-            self._done[key] = self._translated(function, arguments)
-        result = self._done[key]
+            self._open.append(key)
+            # The arguments are kept, since a key has the address of those that are not plain.
+            self._done[key] = self._translated(function, arguments), arguments
+            self._open.pop()
+        result, _ = self._done[key]
         passed = [value.code for value in arguments.values() if not isinstance(value.type, Static)]
         return Value(result.type, f"{result.code}({', '.join(passed)})")
 
@@ -84,7 +90,7 @@ class Program:
             self._tuples[kind.name] = kind
 
     def _argument(self, value: Any) -> Value:
-        if isinstance(value, tuple):  # the arguments of ``*names``
+        if isinstance(value, tuple) and all(isinstance(one, Value) for one in value):  # the arguments of ``*names``
             return pack([settled(one) for one in value])
         return settled(value if isinstance(value, Value) else Value(Static(value)))
 
@@ -108,10 +114,12 @@ class _Body(Expressions):
     """The common type of all returned values."""
 
     def __init__(self, program: Program, function: Callable[..., Any], arguments: dict[str, Value]) -> None:
+        if function.__code__.co_freevars:
+            raise Untranslatable(f"{function.__qualname__} uses variables of the function around it")
         super().__init__(program.call, function.__globals__)
         self.types: list[Type] = []
         self._function, self._depth = function, 0
-        self._returned: dict[int, Value] = {}  # {index of a line, which is written last: the value to return there}
+        self._returned: dict[int, Value] = {}  # {index of a line, filled in at the end: the value to return there}
         for name, value in arguments.items():
             self.names[name] = value if isinstance(value.type, Static) else Value(value.type, f"{name}_")
         if not self._block(_definition(function).body):
@@ -174,9 +182,12 @@ class _Body(Expressions):
                 if size(whole) != len(targets):
                     raise Untranslatable(f"{size(whole)} values for {len(targets)} names")
                 # As in Python, the values are those before the first assignment.
-                stored = {f"{one.id}_" for one in targets if isinstance(one, ast.Name)}
                 parts = [part(whole, i) for i in range(len(targets))]
-                parts = [self.copied(one) if one.code.split(".")[0] in stored else self.simple(one) for one in parts]
+                stored = {f"{one.id}_" for one in targets if isinstance(one, ast.Name)}
+                changed = {one.code for one in parts if one.code.split(".")[0] in stored}
+                if not all(isinstance(one, ast.Name) for one in targets):
+                    changed = {one.code for one in parts if not isinstance(one.type, Static | Object)}
+                parts = [self.copied(one) if one.code in changed else self.simple(one) for one in parts]
                 for one, found in zip(targets, parts, strict=True):
                     self._assign(one, found)
             case ast.Attribute(owner, name):
@@ -200,6 +211,8 @@ class _Body(Expressions):
         if isinstance(value.type, Static):
             return
         if fresh:
+            if self.variables.get(f"{name}_", c_name(value.type)) != c_name(value.type):
+                raise Untranslatable(f"`{name}` has another type than before")
             self.names[name] = Value(value.type, f"{name}_")
             self.variables[f"{name}_"] = c_name(value.type)
             self.types.append(value.type)

@@ -60,9 +60,9 @@ def bin_picking_v1(s: State) -> Outcome:
 
 
 def _under_shelf(s: State, obj: Vector, in_place: float) -> tuple[bool, float]:
-    """Whether the puck is below the shelf's height and in front of the goal, and its adjusted closeness `in_place`.
+    """Whether the puck is lower than the shelf and in front of the goal; and the closeness `in_place`.
 
-    There, the closeness is reduced. Behind the goal, below the shelf's height, it is 0.
+    It is reduced for such a puck, and 0 for one lower than the shelf and behind the goal.
     """
     x, y, z = obj
     goal_x, goal_y = s.target[0], s.target[1]

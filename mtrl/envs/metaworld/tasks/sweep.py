@@ -48,7 +48,7 @@ def soccer_v2(s: State) -> Outcome:
 
 
 def _sweep_v1(s: State, fallen: bool) -> Outcome:
-    """`push_v1` until the object has fallen; then it counts as being at the goal."""
+    """`push_v1`, but within 5 cm of the goal; a fallen object counts as being at the goal."""
     obj = s.observation[4:7]
     reach = distance(s.tcp, obj)
     pushing = 0.0 if fallen else distance_xy(obj, s.target)
