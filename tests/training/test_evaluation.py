@@ -81,7 +81,7 @@ def test_progress_and_json() -> None:
 
 
 def test_no_episodes_are_refused() -> None:
-    with pytest.raises(UserError, match=r"evaluation\.episodes"):
+    with pytest.raises(UserError, match=r"--episodes or training\.final_episodes"):
         evaluate(lambda observation: observation, ScriptedEnvs(np.ones((1, 1, 1)), np.ones((1, 1, 1), bool)), 0)
 
 
