@@ -12,22 +12,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from mtrl.core.records import read_json
+from mtrl.core.errors import expected
+from mtrl.core.records import read_json, require
 from mtrl.monitoring.files import write_json
 
 FILE = "rungs.json"
-"""The file in the study's folder: label -> seed -> the run's score at the end of each of its rungs."""
+"""The file in the study's folder: `halving`, as in the study, and `scores`, label -> seed -> the run's score at the end
+of each of its rungs. Older files have only the scores."""
+_SCORES = {str: {str: [float]}}
 
 
 class Rungs:
     """The scores of a study's runs at the end of each rung, where they are known."""
 
-    def __init__(self, folder: Path, seeds: Mapping[str, Sequence[int]]) -> None:
-        """folder: the study's folder; seeds: label -> its seeds. Raises UserError where the kept scores are damaged."""
-        self._path, self._seeds = folder / FILE, seeds
+    def __init__(self, folder: Path, seeds: Mapping[str, Sequence[int]], halving: Sequence[int]) -> None:
+        """folder: the study's folder; seeds: label -> its seeds; halving: each rung's multiple of a run's steps.
+
+        Raises:
+            UserError: the kept scores are damaged, or are those of rungs with other steps.
+        """
+        self._path, self._seeds, self._halving = folder / FILE, seeds, [*halving]
         self.scores: dict[str, dict[str, list[float]]] = {}
         if self._path.is_file():
-            self.scores = read_json(self._path, {str: {str: [float]}})
+            found = read_json(self._path, {str: object})
+            whole = {"halving", "scores"} == found.keys()
+            require(found, {"halving": [int], "scores": _SCORES} if whole else _SCORES, f"File {self._path}")
+            self.scores = found["scores"] if whole else found
+            if whole and any(old != new for old, new in zip(found["halving"], halving, strict=False)):
+                what = f"of rungs {self._halving}; a study with other rungs needs a folder of its own"
+                raise expected(f"File {self._path}", what, found["halving"])
 
     def alive(self, rung: int) -> list[str]:
         """The labels that take part in a rung: all in the first, then the previous rung's better half, rounded up."""
@@ -46,7 +59,7 @@ class Rungs:
         """Add the scores of a rung, (label, seed, score), and write the file."""
         for label, seed, score in scores:
             self._of(label, seed).append(score)
-        write_json(self._path, self.scores)
+        write_json(self._path, {"halving": self._halving, "scores": self.scores})
 
     def means(self, label: str) -> list[float]:
         """The label's mean score over seeds at the end of each rung that all of its seeds have finished."""

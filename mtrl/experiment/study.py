@@ -75,7 +75,7 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
         if not study.halving:
             _make(study, processes, pool, every, overrides, alone=jobs == 1)
         for rung, factor in enumerate(study.halving):
-            due = (rungs := Rungs(study.folder, study.seeds)).missing(rung)
+            due = (rungs := Rungs(study.folder, study.seeds, study.halving)).missing(rung)
             _make(study, processes, pool, due, overrides, alone=jobs == 1, factor=factor)
             rungs.keep([(*run, _read_score(study.place(*run))[1]) for run in due])
 
@@ -126,7 +126,8 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
     """
     equal = {study.equal: float} if study.equal else {}
     results = {label: [_read(folder, equal) for folder in study.kept(label)] for label in labels}
-    rungs = {label: Rungs(study.folder, study.seeds).means(label) for label in results} if study.halving else {}
+    kept = Rungs(study.folder, study.seeds, study.halving) if study.halving else None
+    rungs = {label: kept.means(label) for label in results} if kept else {}
     if study.equal:
         budgets = {label: sorted({run[study.equal] for run in runs}) for label, runs in results.items()}
         reached = {(len(rungs.get(label, [])), budget) for label, found in budgets.items() for budget in found}

@@ -298,7 +298,7 @@ def test_the_better_half_of_the_runs_goes_on_and_nothing_is_repeated(elsewhere: 
     runs = {label: [f"network.width={width}"] for label, width in sizes.items()}
     folder = study(elsewhere / "halved", common=TINY, runs=runs, halving=[1, 2, 3], equal="updates", pictures={})
     assert main(["study", str(folder)]) == 0
-    scores = {label: found["1"] for label, found in json.loads((folder / "rungs.json").read_text()).items()}
+    scores = {label: found["1"] for label, found in json.loads((folder / "rungs.json").read_text())["scores"].items()}
     rungs = [[label for label in sizes if len(scores[label]) > rung] for rung in range(3)]
     assert [len(alive) for alive in rungs] == [4, 2, 1]
     for rung, (before, after) in enumerate(pairwise(rungs)):
@@ -314,3 +314,5 @@ def test_the_better_half_of_the_runs_goes_on_and_nothing_is_repeated(elsewhere: 
     assert main(["study", str(folder)]) == 0
     assert {path: path.read_bytes() for path in before} == before
     assert main(["study", str(folder), "small"]) == 2, "half of the study's runs cannot be halved"
+    study(elsewhere / "halved", common=TINY, runs=runs, halving=[2, 4, 6], equal="updates", pictures={})
+    assert main(["study", str(folder)]) == 2, "the scores are those of other steps"
