@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,20 +16,21 @@ from tests.support.tiny_runs import TINY, run_folder
 BLOCKS = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
 
 
-@pytest.mark.parametrize("primary", ["0,turn-270", "0"])
-def test_primary_tasks_stay_with_their_group(
-    primary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As names, since indexes differ from group to group. A group without a primary task is refused."""
-    monkeypatch.chdir(tmp_path)
+def grouped(methods: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, Any]]]:
+    """Train with these methods, and group the tasks as `BLOCKS` says. Returns exit code and written configurations."""
     watching = ["diagnostics=transference", "diagnostics.transference.every=1"]
-    methods = ["weighting=auto_lambda", f"weighting.primary=[{primary}]"]
     assert cli.main(["train", *TINY, *watching, *methods]) == 0
     saved = json.loads((run_folder() / "affinity.json").read_text())
     write_json(run_folder() / "affinity.json", saved | {"affinity": {"critic": BLOCKS}})
     capsys.readouterr()
     done = cli.main(["group", str(run_folder()), "--groups", "2"])
-    plans = [yaml.safe_load(path.read_text()) for path in sorted((run_folder() / "groups").glob("*.yaml"))]
+    return done, [yaml.safe_load(path.read_text()) for path in sorted((run_folder() / "groups").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("primary", ["0,turn-270", "0"])
+def test_primary_tasks_stay_with_their_group(primary: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As names, since indexes differ from group to group. A group without a primary task is refused."""
+    done, plans = grouped(["weighting=auto_lambda", f"weighting.primary=[{primary}]"], capsys)
     if primary == "0":
         assert done == 2 and not plans
         assert "weighting.primary" in capsys.readouterr().err
@@ -39,17 +41,10 @@ def test_primary_tasks_stay_with_their_group(
 
 @pytest.mark.parametrize("candidates", ["all,2+3", "0+2,1+0"])
 def test_combinations_of_tasks_keep_their_tasks(
-    candidates: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    candidates: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the indexes of the group. Combinations across groups are left out; a group without any is refused."""
-    monkeypatch.chdir(tmp_path)
-    watching = ["diagnostics=transference", "diagnostics.transference.every=1"]
-    assert cli.main(["train", *TINY, *watching, "surgery=transference", f"surgery.candidates=[{candidates}]"]) == 0
-    saved = json.loads((run_folder() / "affinity.json").read_text())
-    write_json(run_folder() / "affinity.json", saved | {"affinity": {"critic": BLOCKS}})
-    capsys.readouterr()
-    done = cli.main(["group", str(run_folder()), "--groups", "2"])
-    plans = [yaml.safe_load(path.read_text()) for path in sorted((run_folder() / "groups").glob("*.yaml"))]
+    done, plans = grouped(["surgery=transference", f"surgery.candidates=[{candidates}]"], capsys)
     if candidates == "all,2+3":
         assert done == 0 and [plan["surgery"]["candidates"] for plan in plans] == [["all"], ["all", "0+1"]]
     else:
